@@ -23,7 +23,7 @@ INFER = Phase(name="infer", item="sweep")
 class Workload(PillarShape, bench.workload.Workload):
     """A PointPillars of any grid; the defaults are KITTI's."""
 
-    summary = "driving: boxes in lidar sweeps (PointPillars)"
+    summary = "boxes of cars and people in lidar sweeps (PointPillars)"
     domain = "driving"
     phases = (TRAIN, INFER)
     accepts_data = "a KITTI object folder (velodyne, label_2, calib)"

@@ -22,7 +22,7 @@ INFER = Phase(name="infer", item="molecule", element="atom")
 class Workload(PaiNNShape, bench.workload.Workload):
     """A PaiNN of any shape; the defaults are those of QM9 and MD17."""
 
-    summary = "molecules: energies and forces by a neural potential (PaiNN)"
+    summary = "energies and forces of molecules by a neural potential (PaiNN)"
     domain = "medical"
     dtypes = ("fp32", "tf32")  # half a precision would round positions to three digits
     phases = (TRAIN, INFER)

@@ -109,7 +109,7 @@ def by_hand(config: Config, make_steps: MakeSteps) -> SecondsPerStep:
         workload.dataset(phase, data=None, seed=0),  # type: ignore[arg-type]
         batch_size=workload.batch_size(phase),
         shuffle=phase.is_training,
-        drop_last=phase.is_training,
+        drop_last=True,
         collate_fn=workload.collate(phase),
     )
     steps = make_steps(workload, net, loader)

@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from bench.analysis.trials.configuration import gather
 from bench.report.page import evidence as module
 from bench.report.page.evidence import MAX_SAMPLES_BYTES, gather_evidence
 from bench.report.plots.kinds import Axis, DrawnMark, interval, tick
 from bench.report.plots.panel import draw, short
 from bench.report.plots.plots_speed import thinned
 from bench.report.tables import cells
+from bench.report.tables.run_table import data_lines
 from bench.results.store import samples_path
+from tests.analysis.synthetic_rows import trials
 from tests.report.report_rows import configuration, write_run
 
 CARD = "Graphics card 24 GB"
@@ -143,3 +146,17 @@ def test_samples_too_large_to_open_and_damaged_sidecars_are_left_out_with_a_note
     assert "environment is left out" in reported[0] and evidence.notes == tuple(reported)
     samples, notes = evidence.samples()
     assert samples == [] and "samples are left out" in notes[0]
+
+
+def test_what_a_batch_of_several_items_holds_is_said_on_average() -> None:
+    volumes = {"workload": "imaging-infer", "batch": 1, "distinct_items": 3}
+    molecules = {"workload": "molecules-infer", "items_unit": "molecule", "elements_unit": "atom"}
+    for cells_of_row, said in (
+        (volumes | {"item_sizes": "2 of 8; 1 of 64"}, "2 of 8 voxels, 1 of 64 voxels"),
+        (volumes | {"elements_per_item": 9216.0}, "9,216 voxels each"),
+        (molecules | {"item_sizes": "16 of 7; 16 of 6"}, "16 of 7 atoms, 16 of 6 atoms on average"),
+        (molecules | {"elements_per_item": 6.5}, "6.5 atoms each on average"),
+    ):
+        row = {"distinct_items": 32, "items_unit": "volume", "data": "content-1"} | cells_of_row
+        (line,) = data_lines(gather(trials(num=1, **row)))  # type: ignore[arg-type]
+        assert line.endswith(f" of its data: {said}")

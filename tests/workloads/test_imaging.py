@@ -22,6 +22,7 @@ from tests.workloads.steps_of_workloads import (
 from workloads._imaging.decathlon import check_folder
 from workloads._imaging.imaging_cost import UNet, num_windows
 from workloads._imaging.imaging_net import loss as loss_of
+from workloads._imaging.phantom import write
 from workloads.imaging import Workload
 
 TRAIN, INFER = Workload.phases
@@ -128,6 +129,16 @@ def test_bench_data_phantom_writes_a_folder_that_passes(
     assert main(["data", "phantom", str(out), "--cases", "1"]) == 2
     assert "not an empty folder" in capsys.readouterr().err
     assert (out / "dataset.json").read_bytes() == before
+
+
+def test_memory_is_that_of_as_many_volumes_as_a_folder_holds_out(tmp_path: Path) -> None:
+    write(tmp_path / "some", cases=11, seed=0, shape=(40, 30, 20))
+    sized = TINY.sized_for(INFER, tmp_path / "some")
+    assert (sized.volume, sized.held_out) == ((40, 30, 20), 3)
+    assert TINY.sized_for(TRAIN, tmp_path / "some") == TINY
+    one_more = replace(sized, cases=16)
+    more = one_more.memory_bytes(INFER, dtype="bf16") - sized.memory_bytes(INFER, dtype="bf16")
+    assert more == 40 * 30 * 20 * (2 + 1), "an image in bf16 and its label"
 
 
 def test_bytes_and_memory_follow_the_volume_as_flops_do() -> None:

@@ -280,6 +280,8 @@ def test_only_layouts_that_are_possible_are_offered(
 def test_fewer_structures_than_a_batch_are_refused(tmp_path: Path) -> None:
     data = write_xyz(tmp_path / "few.xyz", sizes=[3] * 40)
     assert make_loader(TINY, TRAIN, data=data, seed=0).batch_size == 16
+    eight = make_loader(replace(TINY, batch=3), INFER, data=data, seed=0)
+    assert [len(one["num_atoms"]) for one in eight] == [3], "of four structures a whole batch"
     with pytest.raises(DataError, match="few.xyz: 4 samples for infer, but a batch takes 16"):
         make_loader(TINY, INFER, data=data, seed=0)
 

@@ -33,7 +33,7 @@ def make_loader(
     workers: int = 0,
     feeds: str | None = None,
 ) -> Any:
-    """Return a DataLoader over the phase's samples, shuffled by `seed` for training.
+    """Return a DataLoader of whole batches of the phase's samples, shuffled for training.
 
     `feeds` is the type of the device that takes its batches step by step, if one does.
     """
@@ -43,7 +43,7 @@ def make_loader(
         dataset,  # type: ignore[arg-type]
         batch_size=workload.batch_size(phase),
         shuffle=phase.is_training,
-        drop_last=phase.is_training,
+        drop_last=True,
         num_workers=workers,
         persistent_workers=workers > 0,
         prefetch_factor=2 if workers > 0 else None,

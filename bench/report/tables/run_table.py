@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bench.analysis.trials.configuration import Trials, is_virtual
 from bench.analysis.trials.titles import LONG, differing
-from bench.core.units import counted, format_bytes
+from bench.core.units import counted, format_bytes, plural
 from bench.report.tables import cells
 from bench.report.tables.cells import AnyCell, Cell
 from bench.report.tables.grid import Grid
@@ -119,10 +119,16 @@ def data_lines(lines: Iterable[Trials]) -> list[str]:
         sizes = [part.split(" of ") for part in line.text("item_sizes").split("; ") if part]
         parts = [f"{count} of {counted(int(size), element)}" for count, size in sizes]
         if not sizes and (each := line.median("elements_per_item")):
-            parts = [f"{counted(round(each), element)} each"]
+            is_whole = each == round(each)
+            shown = (
+                counted(round(each), element) if is_whole else f"{each:.3g} {plural(element, 2)}"
+            )
+            parts = [f"{shown} each"]
         items = counted(round(num), line.text("items_unit") or "item")
         used = f"{line.text('workload')} used {items} of its data"
-        found[": ".join([used, ", ".join(parts)]) if parts else used] = None
+        # What a batch of several holds is known in sum alone.
+        mean = " on average" if (line.median("batch") or 1) > 1 else ""
+        found[f"{used}: {', '.join(parts)}{mean}" if parts else used] = None
     return list(found)
 
 

@@ -106,7 +106,7 @@ def _sizes(found: Found) -> Iterator[str]:
     cls = found.cls
     phases = [phase for phase in cls.phases if not phase.is_served]
     dtype: Dtype = (cls.dtypes or ("bf16",))[0]
-    heads = ["size", "parameters", *(f"{p.name}, FLOP for one {p.item}" for p in phases)]
+    heads = ["size", "parameters", *(f"{p.name}, FLOP per {p.item}" for p in phases)]
     heads.append(f"memory of {phases[0].name}, {dtype}")
     yield f"| {' | '.join(heads)} |"
     yield f"| --- |{' ---: |' * (len(heads) - 1)}"

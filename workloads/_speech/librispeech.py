@@ -44,8 +44,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (wave.Error, EOFError, OSError, RuntimeError) as error:
-        kind, detail = _kind(path)[1:].upper(), str(error) or "it ends too early"
-        raise DataError(f"{path} is no {kind} file that can be read: {detail}") from error
+        kind = _kind(path)[1:].upper()
+        detail = str(error).removeprefix("Error : ").rstrip(".") or "it ends too early"
+        raise DataError(f"{path} is no {kind} file that can be read: {detail}") from None
 
 
 def _kind(path: Path) -> str:

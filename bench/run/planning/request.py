@@ -163,7 +163,9 @@ class RunRequest:
         "--set", SETTINGS, "parameter key=value; a comma in the value sweeps"
     )
     data: str | None = _work(
-        "--data", TEXT, "real input: a folder or file; or 'resident' to leave the loader out"
+        "--data",
+        TEXT,
+        "real input, as `bench list workloads NAME` says; or 'resident' to leave the loader out",
     )
     device: str | None = _device(
         "--device", TEXT, "cpu, cuda, cuda:1, npu, ...; default: best there is"

@@ -269,3 +269,17 @@ def test_what_is_no_start_is_named_with_its_reason(write: Write, ask: Ask) -> No
     lost = {**first, "status": "INVALID", "reasons": "throttled"}
     made_good = write(run=[lost, {**first, "attempt": 2}, *rest])
     assert ask("project", *made_good, "--to", "h20", "--json").document["left_out"] == []
+
+
+def test_a_score_without_a_miss_has_no_empty_table_and_a_phase_is_one_of_two(
+    ask: Ask, tmp_path: Path
+) -> None:
+    path = tmp_path / "ratios.csv"
+    head = "chip_a,chip_b,phase,net,kind,num_devices,throughput_ratio_b_over_a,note,point_id"
+    line = "a100-sxm-80g,a100-sxm-80g,{},BERT-large,transformer,8,1,,one"
+    path.write_text(f"{head}\n{line.format('train')}\n", encoding="utf-8")
+    out = ask("project", "--score", path).out
+    assert "inside" in out and "Misses" not in out
+    path.write_text(f"{head}\n{line.format('trian')}\n", encoding="utf-8")
+    said = ask("project", "--score", path, code=2).one_line
+    assert "line 2: phase: 'trian' is not one of train, infer" in said

@@ -64,6 +64,10 @@ def test_a_narrow_screen_keeps_what_a_search_is_for(
     assert heads(80) == ["layout", "step", "token/s", "memory"]
     assert heads(100)[:6] == ["rank", "layout", "step", "token/s", "memory", "MFU"]
     assert heads(140)[6:9] == ["on h100", "slower by", "rank there"]
+    slow = ("project", "--net", "gpt3-175b:attention=unfused", "--to", "h100-sxm-80g", "--search")
+    monkeypatch.setenv("COLUMNS", "100")
+    out = ask(*slow, "--devices", "64").out
+    assert "MFU" in out.splitlines()[1] and "158 s [" in out, "minutes are as many seconds"
 
 
 def test_what_a_search_found_can_be_typed(ask: Ask) -> None:

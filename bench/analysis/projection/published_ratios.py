@@ -28,7 +28,7 @@ class RatioPoint(Declared, frozen=True, kw_only=True):
     chip_a: str
     """A chip of the catalogue, by its id."""
     chip_b: str
-    phase: Text
+    phase: Literal["train", "infer"]
     net: Text
     kind: Text
     num_devices: Annotated[int, Meta(gt=0, lt=10**7)]

@@ -15,6 +15,8 @@ _SHARES = (
     "time rests on: shares of the step; tensor, pipeline, data: waiting for the link; bubble: for "
     "other stages"
 )
+_SECONDS = cells.plain_unit("s")
+"""Steps of a column are set against each other, so that all are in one unit."""
 _MFU = "MFU: model FLOPs (attention in full, nothing twice) over the peak"
 _OVER = ", more than all of it where fused attention skips the masked half"
 _MEMORY = "memory: of each device, the tensors counted"
@@ -49,7 +51,7 @@ def cluster_grid(found: Sequence[ClusterStep]) -> Grid:
         "net": lambda one: one.job.net.name,
         "projected to": lambda one: f"{one.cluster.devices} x {one.cluster.chip.id}",
         "layout": layout_text,
-        "step": lambda one: interval(one.time_s, cells.seconds),
+        "step": lambda one: interval(one.time_s, _SECONDS),
         "token/s": lambda one: interval(one.tokens_per_s, cells.of("")),
         "MFU": lambda one: one.mfu and interval(one.mfu, cells.percent) or "",
         "memory": _memory,
@@ -73,7 +75,7 @@ def search_grid(
     other_name = beside[0][0].cluster.chip.id.partition("-")[0] if beside else "it"
 
     def uncut_step(one: ClusterStep) -> AnyCell:
-        return cells.quantity(whole[id(one)][0].time_s.mid, cells.seconds) if beside else ""
+        return cells.quantity(whole[id(one)][0].time_s.mid, _SECONDS) if beside else ""
 
     def uncut_rank(one: ClusterStep) -> AnyCell:
         return cells.quantity(whole[id(one)][1]) if beside else ""
@@ -84,7 +86,7 @@ def search_grid(
     columns: dict[str, Callable[[ClusterStep], AnyCell]] = {
         "rank": lambda one: cells.quantity(ranks[id(one)]),
         "layout": layout_text,
-        "step": lambda one: interval(one.time_s, cells.seconds),
+        "step": lambda one: interval(one.time_s, _SECONDS),
         "token/s": lambda one: cells.quantity(one.tokens_per_s.mid, cells.of("")),
         "memory": _memory,
         "MFU": lambda one: one.mfu and cells.quantity(one.mfu.mid, cells.percent) or "",

@@ -216,11 +216,11 @@ def score_grids(scored: Sequence[Scored], summaries: Sequence[Summary]) -> list[
     }
     title = "Projected against published: throughput of b over a"
     missed = [one for one in scored if not one.is_inside]
-    return [
-        Grid.of(scored, who | points, title=title, spare=("by", "kind")),
-        Grid.of(missed, who | misses, title="Misses", spare=("note of the file",)),
-        _summary_grid(summaries),
-    ]
+    grids = [Grid.of(scored, who | points, title=title, spare=("by", "kind"))]
+    if missed:
+        spare = ("note of the file",)
+        grids.append(Grid.of(missed, who | misses, title="Misses", spare=spare))
+    return [*grids, *([_summary_grid(summaries)] if summaries else [])]
 
 
 def _error(one: Scored) -> AnyCell:

@@ -17,11 +17,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.core.errors import DataError, UsageError
+from bench.core.errors import UsageError
 from bench.core.nouns import Dtype
 
 if TYPE_CHECKING:
@@ -311,33 +311,6 @@ def number_of(answer: Any, *, method: str, least: int = 0) -> float:
         allowed = f"a finite number of {least} or more"
         raise UsageError(f"the workload's {method}() answers {shown}; it must be {allowed}")
     return number
-
-
-def check_filled(workload: Workload, phase: Phase, *, number: int, source: str) -> None:
-    """Raise `DataError` where so many samples do not fill a batch.
-
-    A row says the batch that was asked for, so that a smaller one would be another measurement.
-    """
-    size = workload.batch_size(phase)
-    if number < size:
-        ways = f"give more{_smaller(workload, phase, number=number)}"
-        raise DataError(
-            f"{source}: {number} samples for {phase.name}, but a batch takes {size}; {ways}"
-        )
-
-
-def _smaller(workload: Workload, phase: Phase, *, number: int) -> str:
-    """Name the flag that makes a batch of so many samples; '' where there is none."""
-    for field in fields(workload) if number else ():
-        if getattr(workload, field.name) != workload.batch_size(phase):
-            continue
-        try:
-            smaller = replace(workload, **{field.name: number})
-        except (UsageError, ValueError):
-            continue
-        if smaller.batch_size(phase) == number:
-            return f", or {'--batch ' if field.name == 'batch' else f'--set {field.name}='}{number}"
-    return ""
 
 
 def memory_bytes_of(workload: Workload, phase: Phase, *, dtype: Dtype) -> int:

@@ -54,7 +54,15 @@ def test_every_shipped_phase_and_size_is_listed_and_sizes_grow(ask: Ask) -> None
     assert {entry["runs_here"].partition(":")[0] for entry in entries} <= {"yes", "no", "CPU"}
     table = ask("list")
     assert table.err == ""
-    for word in ("imaging-infer", "volume", "token", "parameters", "FLOP/item", "runs here"):
+    for word in (
+        "imaging-infer",
+        "volume",
+        "token",
+        "parameters",
+        "FLOP/item",
+        "memory, fp32",
+        "runs here",
+    ):
         assert word in table.out
     assert "--data: a Decathlon or nnU-Net v2 folder" in table.out
 

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from bench import discovery
+from bench.core.errors import DataError
+from bench.measure.filled_batches import check_filled
 from tests.devices.test_simdev_run import assert_right, run
 from tests.workloads.steps_of_workloads import LiveBytes, generated_batch, skip_without_libraries
 
@@ -100,3 +102,18 @@ def test_every_phase_runs_on_a_device_that_nobody_told_us_of(
     assert {row["workload"] for row in rows} == {f"{name}-{one.name}" for one in workload.phases}
     for row in rows:
         assert_right(row)
+
+
+def test_a_batch_that_is_not_filled_names_the_flag_that_takes_less() -> None:
+    for name, phase_name, number, ways in (
+        ("speech", "train", 5, "give more, or --batch 5"),
+        ("surveillance", "infer", 3, "give more, or --set cameras=3"),
+        ("face", "train", 1, "give more"),  # batch norm needs two
+        ("speech", "encode", 0, "give more"),
+    ):
+        found = discovery.load(name)
+        tiny = found.cls(**found.cls.sizes["tiny"])
+        with pytest.raises(DataError, match=f"^here: {number} samples for .*; {ways}$"):
+            check_filled(tiny, found.phase(phase_name), number=number, source="here")
+    full = found.phase("encode")
+    check_filled(tiny, full, number=tiny.batch_size(full), source="here")

@@ -93,7 +93,8 @@ def _list_workloads(name: str | None, *, path: Path | None, as_json: bool) -> No
     rows = []
     for domain, of_domain in itertools.groupby(entries, key=lambda one: one["domain"]):
         rows += [(domain, *[""] * 7), *map(_cells, of_domain)]
-    header = ("workload", "size", "batch", "item", "parameters", "FLOP/item", "memory", "runs here")
+    figures = ("parameters", "FLOP/item", "memory, fp32")
+    header = ("workload", "size", "batch", "item", *figures, "runs here")
     print(text_table(header, rows, left=("workload", "size", "item", "runs here")))
     for found in dict.fromkeys(found for found, _ in selected):
         takes = f"; --data: {found.cls.accepts_data}" if found.cls.accepts_data else ""

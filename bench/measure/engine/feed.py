@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from bench.workload import Phase, Workload, check_filled
+from bench.measure.filled_batches import check_filled
+from bench.workload import Phase, Workload
 
 Feed = Iterator[tuple[Any, Any, float]]
 """Batches: each on the device, as collated, and the seconds that were waited for it."""

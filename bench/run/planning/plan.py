@@ -21,6 +21,7 @@ from bench.core.nouns import DTYPES, Config, Device, Dtype, Layout, Mode
 from bench.core.paths import user_path
 from bench.devices.host.cpu import usable_cores
 from bench.hardware.chip_limit import ChipLimit, check_device, parse_chip_limit
+from bench.measure.filled_batches import words_of_data
 from bench.measure.inspection import Inspection
 from bench.measure.timing.limits import PROFILES, Limits, Profile, for_device, within_budget
 from bench.run.launching.launch import num_sharing, threads_and_workers
@@ -30,7 +31,7 @@ from bench.run.planning.modes import choose_mode, is_sure
 from bench.run.planning.request import TO_TRIAL, RunRequest
 from bench.run.planning.selection import choose_size, memory_of
 from bench.run.planning.serving import check_emulated, longest_served_s, serving_of
-from bench.workload import Phase, Workload, check_filled
+from bench.workload import Workload
 
 STARTUP_S = 15.0
 """What a trial takes besides its limits, for planning only: imports, building, first step."""
@@ -321,18 +322,9 @@ def _planned(
         items_unit=phase.item,
         elements_unit=phase.element,
         data_digest=data[1],
-        data_used="" if data[0] == data[1] else _data_used(workload, phase, data=Path(data[0])),
+        data_used="" if data[0] == data[1] else words_of_data(workload, phase, data=Path(data[0])),
         refusal=_lacking(found, device) or chosen.refusal or _refusal(dtype, inspection),
     )
-
-
-def _data_used(workload: Workload, phase: Phase, *, data: Path) -> str:
-    """Return which part of --data is used; `DataError` where it does not fill a batch."""
-    used = workload.data_used(phase, data)
-    if used.num_samples is not None:
-        source = f"{data} ({used.words})" if used.words else str(data)
-        check_filled(workload, phase, number=used.num_samples, source=source)
-    return used.words
 
 
 def _default_dtype(joined: Joined, inspection: Inspection) -> Dtype:

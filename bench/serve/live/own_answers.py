@@ -7,7 +7,7 @@ somebody else's result is fast, and wrong. What a segmentation marks is held aga
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,11 @@ MOST_KEPT = 1_000_000
 
 
 class OwnAnswers:
-    """What the first so many requests are answered, each alone and then together."""
+    """What these requests are answered, each alone and then together."""
 
-    def __init__(self, engine: ServingEngine, *, num: int) -> None:
+    def __init__(self, engine: ServingEngine, *, requests: Sequence[int]) -> None:
         self._engine = engine
-        self._alone = [_answers_of(engine, engine.serve([one]), num=1)[0] for one in range(num)]
+        self._alone = {one: _answers_of(engine, engine.serve([one]), num=1)[0] for one in requests}
         self._found: dict[int, torch.Tensor | None] = {}
         self._masks: dict[int, torch.Tensor] = {}
 
@@ -56,7 +56,7 @@ class OwnAnswers:
 
         The last use of the engine: it computes in fp32 from there on.
         """
-        words = (self._wrong(place) for place in range(len(self._alone)))
+        words = map(self._wrong, self._alone)
         wrong: Problems = [("wrong_output", one) for one in words if one][:1]
         return wrong or mask_problems(self._engine, self._masks)
 
@@ -67,7 +67,7 @@ class OwnAnswers:
         error_frac = self.distance_frac(place)
         if error_frac is None:
             return f"request {place} has an answer of another shape than when it is served alone"
-        distances = _distances(answer, dict(enumerate(self._alone)))
+        distances = _distances(answer, self._alone)
         nearest = min(distances, key=distances.__getitem__)
         if distances[nearest] < distances[place]:
             return f"request {place} has the answer of request {nearest}"
@@ -80,17 +80,25 @@ class OwnAnswers:
 
 def answered_together(engine: ServingEngine, *, rule: BatchRule) -> OwnAnswers:
     """Let some requests come at once to a server with this rule."""
-    num = min(engine.num_distinct, max(FEWEST, 2 * rule.max_batch))
-    answers = OwnAnswers(engine, num=num)
+    shapes = [engine.shape_of(one) for one in range(engine.num_distinct)]
+    asked = most_alike(shapes)[: max(FEWEST, 2 * rule.max_batch)]
+    answers = OwnAnswers(engine, requests=asked)
     run_server(
-        [Arrival(at_s=0.0)] * num,
-        serve=answers.serve,
-        shapes=[engine.shape_of(one) for one in range(num)],
+        [Arrival(at_s=0.0)] * len(asked),
+        serve=lambda places: answers.serve([asked[place] for place in places]),
+        shapes=[shapes[one] for one in asked],
         rule=rule,
         last_s=LONGEST_S,
         clock=engine.clock,
     )
     return answers
+
+
+def most_alike(shapes: Sequence[Hashable]) -> list[int]:
+    """Return the places of these requests, first those that most others can share a batch with."""
+    return sorted(
+        range(len(shapes)), key=lambda one: (-shapes.count(shapes[one]), shapes.index(shapes[one]))
+    )
 
 
 def _answers_of(engine: ServingEngine, output: Any, *, num: int) -> list[torch.Tensor | None]:

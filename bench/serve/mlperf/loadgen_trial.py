@@ -54,7 +54,7 @@ def run_scenario(phase: QueuePhase, *, rate_per_s: float | None, report: Report)
     engine, test = phase.engine, _test_of(phase, rate_per_s=rate_per_s)
     with tempfile.TemporaryDirectory() as name:
         accuracy, performance = (Path(name) / part for part in ("accuracy", "performance"))
-        phase.answers = OwnAnswers(engine, num=engine.num_distinct)
+        phase.answers = OwnAnswers(engine, requests=range(engine.num_distinct))
         accurate = replace(test, mode="AccuracyOnly")
         client = LoadGenClient(accurate, folder=accuracy, clock=engine.clock)
         _serve(client, phase=phase, answers=partial(logged_answers, phase.answers))

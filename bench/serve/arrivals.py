@@ -47,6 +47,17 @@ class Arrivals:
         """Rate in the busiest hour of a day over the mean rate; 1 without hours."""
         return max(self.hours) * NUM_HOURS / sum(self.hours) if self.hours else 1.0
 
+    def busiest_s(self, seconds: float) -> float:
+        """How much of so many seconds is in the busiest hours of a day; all without hours."""
+        return seconds * self.hours.count(max(self.hours)) / NUM_HOURS if self.hours else seconds
+
+    def is_busiest(self, at_s: float, *, seconds: float) -> bool:
+        """Whether a moment of so many seconds is in one of them."""
+        return not self.hours or self.hours[self._hour(at_s, seconds)] == max(self.hours)
+
+    def _hour(self, at_s: float, seconds: float) -> int:
+        return int(at_s / seconds * NUM_HOURS) % NUM_HOURS
+
     def lasts_s(self, seconds: float) -> float:
         """How long requests come where so long was asked: a trace is over after its last one."""
         own_s = len(self.recorded) / self.rate_per_s if self.recorded and self.rate_per_s else None
@@ -101,7 +112,7 @@ def _times(arrivals: Arrivals, *, seconds: float, source: random.Random) -> Iter
             # https://doi.org/10.1002/nav.3800260304
             peak, most = rate * arrivals.busiest, max(arrivals.hours)
             for at_s in _summed(lambda: source.expovariate(peak)):
-                weight = arrivals.hours[int(at_s / seconds * NUM_HOURS) % NUM_HOURS]
+                weight = arrivals.hours[arrivals._hour(at_s, seconds)]
                 if at_s >= seconds or source.random() * most < weight:
                     yield at_s
         case _:

@@ -9,6 +9,7 @@ from statistics import fmean, pstdev
 from bench.core.statistics import median, percentile
 from bench.measure.timing.validity import Problems
 from bench.results.schema import Row
+from bench.serve.arrivals import Arrivals
 from bench.serve.judgement import problems_of
 from bench.serve.slo import Attainment, Slo, attainment
 from bench.serve.tally import Served
@@ -24,7 +25,8 @@ class Tally:
     row: Row
     problems: Problems
     attainment: Attainment | None
-    """None without limits."""
+    """By which a rate is judged: of a day that of its busiest hours. None without limits, or where
+    nobody came then."""
     served: Sequence[Served] = ()
     window_s: tuple[float, float] | None = None
     """When it was, on the engine's clock."""
@@ -35,6 +37,7 @@ def columns_of(
     *,
     slo: Slo | None,
     seconds: float,
+    arrivals: Arrivals | None = None,
     is_one_server: bool = True,
     is_smoke: bool = False,
 ) -> Tally:
@@ -72,7 +75,20 @@ def columns_of(
     tokens = [one.tokens_got for one in answered if one.tokens_got is not None]
     if tokens:
         row["decode_tok_per_s"] = sum(tokens) / _answering_s(answered, seconds=seconds)
+    if known is not None and slo is not None and arrivals is not None:
+        judged = in_busiest_hours(served, arrivals=arrivals, seconds=seconds)
+        known = attainment_of(judged, slo=slo) if judged else None
     return Tally(row=row, problems=problems, attainment=known, served=served)
+
+
+def in_busiest_hours(
+    served: Sequence[Served], *, arrivals: Arrivals, seconds: float
+) -> Sequence[Served]:
+    """Return who came in the busiest hours of a day; all where the arrivals have no hours.
+
+    A day's rate is that of its busiest hour: at night nearly everybody is in time.
+    """
+    return [one for one in served if arrivals.is_busiest(one.scheduled_s, seconds=seconds)]
 
 
 def attainment_of(served: Sequence[Served], *, slo: Slo) -> Attainment:

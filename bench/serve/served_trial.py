@@ -143,6 +143,7 @@ def _live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tall
         served,
         slo=phase.slo,
         seconds=phase.serving.seconds,
+        arrivals=arrivals,
         is_one_server=phase.is_one_server,
         is_smoke=phase.request.limits.is_smoke,
     )

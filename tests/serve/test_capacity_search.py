@@ -147,3 +147,37 @@ def test_too_few_batches_are_counted_by_shape() -> None:
     ).problems[-1][1]
     num = len(found.kinds[0].rounds) * 2
     assert words.startswith(f"{num} batches of a shape are too few for an interval")
+
+
+def test_a_day_is_judged_by_its_busiest_hour() -> None:
+    """Of the whole day enough requests are in time, since few of them come in that hour."""
+    day = Arrivals(law="day", label="day:ct", rate_per_s=None, hours=(4.0,) * 23 + (6.0,))
+    law, seconds = lognormal(SERVICE_S, cv=0.15, seed=1), 2400.0
+    shares, slower = [], lognormal(1.15 * SERVICE_S, cv=0.15, seed=2)
+
+    def live(arrivals: Arrivals) -> Tally:
+        coming = arrivals.draw(seconds=seconds, seed=7)
+        served = serve(coming, law=slower)
+        tally = columns_of(served, slo=SLO, seconds=seconds, arrivals=arrivals)
+        shares.append(float(str(tally.row["attainment_frac"])))
+        return tally
+
+    services = OneByOne(alone_s=[law(1) for _ in range(700)])
+    found = search(services, slo=SLO, arrivals=day, seconds=seconds, live=live)
+    first, second, *_ = found.problems[-1][1].split("; ")
+    assert shares[0] > 0.95 and first.endswith("breaks"), first
+    assert second.endswith("holds")
+
+
+def test_a_day_too_short_for_its_busiest_hour_decides_nothing() -> None:
+    day = Arrivals(law="day", label="day:ct", rate_per_s=None, hours=(4.0,) * 23 + (6.0,))
+    law = lognormal(SERVICE_S, cv=0.15, seed=1)
+    found = search(
+        OneByOne(alone_s=[law(1) for _ in range(700)]),
+        slo=SLO,
+        arrivals=day,
+        seconds=SECONDS,
+        live=live_runs(slower=1.0, seed=1),
+    )
+    assert found.row["capacity_is"] == "predicted"
+    assert found.problems[-1][1].endswith("10 requests that may be late in the busiest hour")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from bench.core.statistics import median
 from bench.serve.arrivals import Arrivals
-from bench.serve.columns import attainment_of
+from bench.serve.columns import attainment_of, in_busiest_hours
 from bench.serve.endpoint.endpoint_client import EndpointClient
 from bench.serve.endpoint.wire.request_stream import Reply
 from bench.serve.judgement import is_overloaded
@@ -56,7 +56,8 @@ class RateRun:
         self.verdict: Verdict = "undecided"
         self.is_over = False
         self._client, self._on_look = client, on_look
-        self._ends_when_decided, self._is_decided = ends_when_decided, False
+        self._is_search, self._is_decided = ends_when_decided, False
+        self._day_s = seconds
         name = f"{self.rate_per_s:.6g}"
         self._warm, self.loop = client.open_loop(f"{name}/warm"), client.open_loop(name)
         self._name, self._looked_at = name, 0
@@ -118,7 +119,7 @@ class RateRun:
         elif self.is_steady:
             self._warm.stop_sending()
         is_late = self._warm.elapsed_s >= self._most_warm_s
-        if is_late and self._ends_when_decided and not self.is_steady:
+        if is_late and self._is_search and not self.is_steady:
             self._warm.let_go()  # a queue that grew would hide what the window itself does
         if self.is_steady or self.gone or is_late:
             self._is_warm.set()
@@ -129,7 +130,7 @@ class RateRun:
             self.seconds = min(self.seconds, self.loop.elapsed_s)
             self.loop.let_go()
             self._warm.let_go()
-        elif self._ends_when_decided and not self._is_decided:
+        elif self._is_search and not (self._is_decided or self.arrivals.hours):  # a day runs on
             self._decide()
         self._on_look(self)
 
@@ -150,9 +151,10 @@ class RateRun:
                 self._warm.let_go()
 
     def _verdict_of(self, served: Sequence[Served]) -> Verdict:
-        if self.slo is None or not served:
+        judged = in_busiest_hours(served, arrivals=self.arrivals, seconds=self._day_s)
+        if self.slo is None or not judged:
             return "undecided"
-        found = attainment_of(served, slo=self.slo)
+        found = attainment_of(judged, slo=self.slo)
         verdict = found.verdict(self.slo.at)
         is_short = found.frac < self.slo.at and verdict == "undecided"
         if is_short and is_overloaded(served, seconds=self.seconds, is_one_server=False):

@@ -62,7 +62,8 @@ async def found_capacity(
     words: list[str] = []
     while (rate := next_rate(tried, first_per_s=first_per_s)) is not None:
         limit_s = seconds or min(max(POINT_S, POINT_REQUESTS / rate), MOST_POINT_S)
-        if tried and (why := _too_slow(runs[tried[-1][0]], rate=rate, seconds=limit_s)):
+        judged_s = arrivals.busiest_s(limit_s)
+        if tried and (why := _too_slow(runs[tried[-1][0]], rate=rate, seconds=judged_s)):
             words.append(why)
             break
         # What comes in the busiest hour of a day is what must hold.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from bench.core.log_estimate import LogEstimate
 from bench.core.traffic import Capacity, RequestKind
@@ -57,7 +56,9 @@ class _Checked:
 
     @property
     def words(self) -> str:
-        found: Any = self.tally.attainment
+        found = self.tally.attainment
+        if found is None:
+            return f"live at {format_number(self.rate)}/s: nobody came in the busiest hour"
         shares = " to ".join(f"{100 * end:.4g}" for end in (found.low, found.high))
         share = f"{100 * found.frac:.4g} % [{shares}] {self.verdict}"
         return f"live at {format_number(self.rate)}/s: {share}"
@@ -92,14 +93,15 @@ def search(
         tally = live(arrivals.scaled_to(rate / arrivals.busiest))
         return _Checked(rate=rate, tally=tally, verdict=verdict_of(tally, slo=slo))
 
-    row, (low, high) = by_replay(services, slo=slo, seconds=seconds)
-    if why := _why_not(services, rate=low, slo=slo, seconds=seconds):
+    judged_s = arrivals.busiest_s(seconds)
+    row, (low, high) = by_replay(services, slo=slo, seconds=judged_s)
+    if why := _why_not(services, rate=low, slo=slo, arrivals=arrivals, seconds=seconds):
         return _searched(row, verdict="predicted", words=[why], services=services)
     runs = [checked(low)]
     if runs[0].verdict != "holds" and not _is_wrong(runs[0].tally):
         met = services.as_met(runs[0].tally.served)
-        row_met, ends = by_replay(met, slo=slo, seconds=seconds)
-        why = _why_not(met, rate=ends[0], slo=slo, seconds=seconds)
+        row_met, ends = by_replay(met, slo=slo, seconds=judged_s)
+        why = _why_not(met, rate=ends[0], slo=slo, arrivals=arrivals, seconds=seconds)
         if ends[0] < UNDER * low and not why:
             # What a service takes stays what was timed, as the samples that are kept.
             row = row_met | service_columns(services)
@@ -162,16 +164,20 @@ def _ends(found: Capacity) -> tuple[float, float] | None:
     return None if error is None else (found.rate * error[0], found.rate * error[1])
 
 
-def _why_not(services: Services, *, rate: float, slo: Slo, seconds: float) -> str:
+def _why_not(
+    services: Services, *, rate: float, slo: Slo, arrivals: Arrivals, seconds: float
+) -> str:
     """Why no live run can decide anything; '' where one can."""
     if rate <= 0.0:
         worst = format_duration(services.longest_alone_s)
         return f"requests that find nobody do not hold {slo.label}: they take up to {worst}"
-    needed_s = LEAST_LATE / (1.0 - slo.at) / rate
+    needed_s = LEAST_LATE / (1.0 - slo.at) / rate / arrivals.busiest_s(1.0)
     if needed_s > seconds:
         return (
             f"no live run: at {format_number(rate)}/s it takes --seconds {needed_s:.0f} for "
             f"{LEAST_LATE} requests that may be late"
+            + " in the busiest hour"
+            * bool(arrivals.hours)
         )
     return ""
 
@@ -183,8 +189,7 @@ def verdict_of(tally: Tally, *, slo: Slo) -> str:
     to be in time, and where they are not, surely too few for it to break.
     """
     found = tally.attainment
-    assert found is not None, "it has limits"
-    if _is_wrong(tally):
+    if found is None or _is_wrong(tally):
         return "undecided"
     return "holds" if found.frac >= slo.at else found.verdict(slo.at)
 

@@ -40,7 +40,8 @@ def search_rates(
     while (rate := next_rate(tried, first_per_s=first_per_s)) is not None:
         # What comes in the busiest hour of a day is what must hold.
         tallies[rate] = live(arrivals.scaled_to(rate / arrivals.busiest))
-        tried.append((rate, _verdict(tallies[rate], slo=slo)))
+        num = int(tallies[rate].row["requests"] or 0) * arrivals.busiest * arrivals.busiest_s(1.0)
+        tried.append((rate, _verdict(tallies[rate], slo=slo, num=num)))
     found = bracket_of(tried)
     low, high = found.holds_per_s, found.breaks_per_s
     shown = low or min(tallies)
@@ -68,9 +69,11 @@ def _users(tally: Tally, *, rate_per_s: float, think_s: float) -> float | None:
     return users_of(rate_per_s, think_s=think_s, latency_s=fmean(latencies_s))
 
 
-def _verdict(tally: Tally, *, slo: Slo) -> Any:
-    """What a run shows; not that it holds where its queue grew, or where none could be late."""
-    found, num = verdict_of(tally, slo=slo), int(tally.row["requests"] or 0)
+def _verdict(tally: Tally, *, slo: Slo, num: float) -> Any:
+    """What a run shows by so many requests; not that it holds where its queue grew, or where none
+    of them could be late.
+    """
+    found = verdict_of(tally, slo=slo)
     is_growing = any(code == "overloaded" for code, _ in tally.problems)
     has_none_to_spare = num * (1.0 - slo.at) < 1.0
     return "undecided" if found == "holds" and (is_growing or has_none_to_spare) else found

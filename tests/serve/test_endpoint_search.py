@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,24 @@ def test_a_rate_is_measured_after_its_warm_up(server: Address) -> None:
     assert row["ttft_p50_ms"] == pytest.approx(1e3 * FIRST_S, abs=5.0)
     assert "wait_p50_ms" not in row
     assert {code for code, _ in problems} <= {"chunks_joined", "short_run"}
+
+
+@pytest.mark.parametrize("hours", [(), (1.0,) * 23 + (6.0,)])
+def test_a_day_is_no_shorter_where_its_night_is_decided(
+    server: Address, hours: tuple[float, ...]
+) -> None:
+    arrivals = Arrivals(law="day" if hours else "uniform", label="", rate_per_s=100.0, hours=hours)
+    slo = parse_slo("ttft=5s@p90")
+
+    async def run() -> RateRun:
+        async with Connections(server, stall_s=5.0) as connections:
+            asked: Any = {"slo": slo, "seconds": 4.0, "ends_when_decided": True}
+            found = RateRun(client_of(connections, "plain"), arrivals, **asked)
+            await found.run()
+            return found
+
+    found = asyncio.run(run())
+    assert (found.seconds == 4.0) == bool(hours) and found.verdict == "holds"
 
 
 def test_what_streams_lack_is_blank_with_its_reason(server: Address) -> None:

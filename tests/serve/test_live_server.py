@@ -13,6 +13,7 @@ from bench.serve.arrival_files import Arrival
 from bench.serve.batcher import BatchRule
 from bench.serve.judgement import problems_of
 from bench.serve.live.clients import ScheduleClient
+from bench.serve.live.own_answers import most_alike
 from bench.serve.live.server import run_server
 from bench.serve.live.serving_engine import ServingEngine
 from bench.serve.served_trial import run_request
@@ -63,6 +64,10 @@ def test_a_warm_up_puts_together_what_a_server_would(monkeypatch: pytest.MonkeyP
     engine.warm_batches(3)
     found = sorted((len(one), *{shapes[place] for place in one}) for one in served)
     assert found == [(2, 24), (2, 36), (3, 24), (3, 36)]
+
+
+def test_answers_are_checked_of_requests_that_can_share_a_batch() -> None:
+    assert most_alike([24, 36, 48, 36, 24, 36, 60]) == [1, 3, 5, 0, 4, 2, 6]
 
 
 def test_somebody_elses_answer_makes_the_row_invalid(monkeypatch: pytest.MonkeyPatch) -> None:

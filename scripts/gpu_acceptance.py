@@ -29,7 +29,7 @@ from scripts.gpu_checks import Check
 
 ROOT = Path(__file__).parent.parent
 MOST_S = 480
-SLOWER = 5.0
+SLOWER = 10.0
 """Without an accelerator a step may take so many times its limit."""
 PHASES = ("imaging-train", "imaging-infer", "llm-train", "llm-prefill", "llm-decode")
 LINKS = ("infinite", "h100-nvlink", "10gbe")

@@ -16,6 +16,7 @@ from bench.run.stopping import is_precise, next_limits
 
 DEFAULT = PROFILES["default"]
 STARTING_S = 5.0
+LONG = [pytest.mark.slow, pytest.mark.timeout(900)]
 SPREADS = [
     # Between processes, and of a second's mean within one.
     (0.0005, 0.0005), (0.001, 0.005), (0.003, 0.002), (0.006, 0.01), (0.01, 0.002), (0.01, 0.03),
@@ -109,8 +110,8 @@ def run(effort: Profile, *, between_sd: float, within_sd: float, seed: int) -> l
     ("profile", "num"),
     [
         ("default", 1500),
-        pytest.param("default", 40_000, marks=pytest.mark.slow),
-        pytest.param("rigorous", 40_000, marks=pytest.mark.slow),
+        pytest.param("default", 40_000, marks=LONG),
+        pytest.param("rigorous", 40_000, marks=LONG),
     ],
 )
 def test_intervals_cover_the_truth_though_trials_end_when_they_are_precise(

@@ -79,7 +79,7 @@ class Workload(PillarShape, bench.workload.Workload):
         """Read all labels and calibrations and some sweeps, and look at every sweep's size."""
         from workloads._driving.kitti_files import check_folder
 
-        check_folder(data, shape=self)
+        check_folder(data)
 
     def data_used(self, phase: Phase, data: Path) -> UsedData:
         """Say how many boxes are used, and count those that are left out."""

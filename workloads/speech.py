@@ -86,7 +86,7 @@ class Workload(WhisperShape, bench.workload.Workload):
         """Count the utterances that are used, and say why others are not."""
         from workloads._speech.librispeech import utterances_used
 
-        return utterances_used(self, data)
+        return utterances_used(self, data, is_training=phase.is_training)
 
     def comparable(self, phase: Phase, output: Any) -> Any:
         """Return transcribe's first logits: rounding may flip a token and all that follow it."""

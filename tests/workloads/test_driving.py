@@ -201,8 +201,10 @@ def test_a_bad_kitti_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     for path in (label, *unknown):
         path.write_text(good.replace("Car", "Ship"))
     wanted = "no box to train on of Car on the grid of this size, .* left out: 9 called Ship; --set"
+    TINY.check_data(data)
     with pytest.raises(DataError, match=wanted):
-        TINY.check_data(data)
+        TINY.data_used(TRAIN, data)
+    assert TINY.data_used(INFER, data).words.startswith("1 sweeps with 0 boxes of Car; left out: 1")
     for path, text in zip(unknown, kept, strict=True):
         path.write_text(text)
     (data / "velodyne" / "000020.bin").mkdir()

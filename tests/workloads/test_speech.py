@@ -174,12 +174,14 @@ def test_a_batch_that_is_not_filled_is_refused_before_anything_starts(
 
 def test_texts_without_a_letter_that_is_known_are_refused(tmp_path: Path) -> None:
     chapter = folder_of(tmp_path, "1-2-0000 你好\n1-2-0001 ¿!?\n")
-    PAIR.check_data(tmp_path)
+    PAIR.data_used(TRAIN, tmp_path)
     (chapter / "1-2.trans.txt").write_text("1-2-0000 你好\n1-2-0001 ¿¡\n")
+    PAIR.check_data(tmp_path)
+    assert PAIR.data_used(ENCODE, tmp_path).num_samples == 2, "only training reads texts"
     with pytest.raises(
         DataError, match="no text has a letter that this net knows .* '你好' of 1-2"
     ):
-        PAIR.check_data(tmp_path)
+        PAIR.data_used(TRAIN, tmp_path)
 
 
 def test_flac_that_is_damaged_in_the_middle_is_refused_by_name(tmp_path: Path) -> None:

@@ -131,14 +131,13 @@ def chosen(folder: Path, *, is_training: bool) -> list[KittiFrame]:
     return [one for index, one in every if (index % HELD_OUT == HELD_OUT - 1) != is_training]
 
 
-def check_folder(folder: Path, *, shape: PillarShape) -> None:
+def check_folder(folder: Path) -> None:
     """Raise `DataError` for the first file that cannot be used."""
     found = frames(folder)
     for frame in found:
         frame.check()
     for frame in found[:NUM_READ_WHOLE]:
         frame.points()
-    boxes_used(folder, shape=shape, is_training=True)
 
 
 def why_left_out(names: list[str], boxes: Floats, *, shape: PillarShape) -> list[str]:

@@ -45,9 +45,6 @@ def read_slides(folder: Path, *, classes: int) -> list[Slide]:
     ]
     if len(slides) < 2:
         raise DataError(f"{folder / LABELS} names one slide; two or more, since one is held out")
-    if len(words) < 2:
-        only = f"has the label {words[0][:20]!r} alone"
-        raise DataError(f"{folder / LABELS} {only}: nothing can be learned; give two or more")
     return slides
 
 
@@ -65,8 +62,12 @@ def split(slides: Sequence[Slide], *, is_training: bool) -> list[Slide]:
 
 
 def used_words(folder: Path, *, classes: int, is_training: bool) -> str:
-    """Say how many slides are trained on, or held out."""
+    """Say how many slides are trained on, or held out; `DataError` where nothing is learned."""
     every = read_slides(folder, classes=classes)
+    if is_training and len({slide.label for slide in every}) < 2:
+        raise DataError(
+            f"{folder / LABELS} has one label alone: nothing can be learned; give two or more"
+        )
     what = "to train on" if is_training else "held out"
     return f"slides {what}, {len(split(every, is_training=is_training))} of {len(every)}"
 

@@ -167,16 +167,19 @@ def check_folder(shape: WhisperShape, folder: Path) -> None:
     usable, _ = usable_utterances(shape, folder)
     for one in usable[:NUM_READ_WHOLE]:
         read_audio(one.path)
-    if usable and not any(map(has_signs, (one.text for one in usable))):
+
+
+def utterances_used(shape: WhisperShape, folder: Path, *, is_training: bool) -> UsedData:
+    """Return how many utterances are used, how long they are, and why others are left out.
+
+    `DataError` where nothing can be learned from their texts.
+    """
+    usable, left_out = usable_utterances(shape, folder)
+    if is_training and usable and not any(has_signs(one.text) for one in usable):
         raise DataError(
             f"{folder}: no text has a letter that this net knows ({KNOWN}), such as "
             f"{usable[0].text[:20]!r} of {usable[0].path.name}: nothing can be learned from it"
         )
-
-
-def utterances_used(shape: WhisperShape, folder: Path) -> UsedData:
-    """Return how many utterances are used, how long they are, and why others are left out."""
-    usable, left_out = usable_utterances(shape, folder)
     seconds = sum(one.seconds for one in usable)
     others = "".join(f"; left out: {number} {reason}" for reason, number in left_out.items())
     words = f"{len(usable)} utterances of {seconds:.0f} s{others}"

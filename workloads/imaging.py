@@ -162,14 +162,14 @@ class Workload(UNet, bench.workload.Workload):
         return replace(self, volume=volume)
 
     def sized_for(self, phase: Phase, data: Path) -> Self:
-        """Return this net for as many volumes as are held out, all as large as the largest."""
+        """Return this net for volumes as the largest that is held out, enough to hold them all."""
         from workloads._imaging.decathlon import largest_volume
 
         if phase.is_training:
             return self
         spacing_mm = self.target_spacing_mm()
-        volume, held_out = largest_volume(data, cases=self.cases, spacing_mm=spacing_mm)
-        return replace(self, volume=volume, cases=CASES_PER_HELD_OUT * held_out)
+        volume, number = largest_volume(data, cases=self.cases, spacing_mm=spacing_mm)
+        return replace(self, volume=volume, cases=CASES_PER_HELD_OUT * number)
 
     def resident_batches(self, phase: Phase) -> int:
         """Return every volume that `cases` allows: they differ; patches are alike."""

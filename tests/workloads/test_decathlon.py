@@ -146,6 +146,15 @@ def test_spacing_and_largest_volume_are_in_patient_order_and_read_from_headers(
     affine = np.eye(4)[[1, 0, 2, 3]] @ np.diag([1.0, 2.0, 4.0, 1.0])
     rewrite(cases[0].images[0], lambda _: np.ones((10, 20, 12)), affine=affine)
     assert largest_volume(folder, cases=8, spacing_mm=(1.0, 1.0, 2.0)) == ((40, 10, 24), 1)
+    # Of 11 cases three are held out. Two of half the largest's size are as much as one more of it.
+    write(folder.parent / "more", cases=11, seed=0, shape=(8, 8, 8))
+    held_out = read_folder(folder.parent / "more").training[::5]
+    for lengths, number in (((8, 8, 8), 3), ((8, 16, 8), 2)):
+        for case, length in zip(held_out, lengths, strict=True):
+            voxels = np.ones((8, 8, length))
+            rewrite(case.images[0], lambda _, to=voxels: to, affine=np.eye(4))
+        found = largest_volume(folder.parent / "more", cases=8, spacing_mm=(1.0, 1.0, 1.0))
+        assert found == ((8, 8, max(lengths)), number)
 
 
 def test_split_trains_on_held_out_cases_only_where_there_is_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 byte and names the first one that is wrong. A test image has no label to check.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,16 @@ def median_spacing_mm(cases: tuple[Case, ...]) -> tuple[float, ...]:
 def largest_volume(
     root: Path, *, cases: int, spacing_mm: tuple[float, ...] | None
 ) -> tuple[tuple[int, ...], int]:
-    """Return about the resampled shape of the largest held-out volume, and how many are held out.
+    """Return about the resampled shape of the largest held-out volume, and how many hold them all.
 
     It reads headers.
     """
     training, validation = read_folder(root).split(cases)
     target_mm = spacing_mm or median_spacing_mm(training)
     shapes = [_grid(case).prod(axis=0) / target_mm for case in validation]
+    voxels = [float(np.prod(shape)) for shape in shapes]
     largest = tuple(max(round(float(size)), 1) for size in max(shapes, key=np.prod))
-    return largest, len(validation)
+    return largest, math.ceil(sum(voxels) / max(voxels) - 1e-9)  # of equal ones their number
 
 
 def _grid(case: Case) -> NDArray[np.float64]:

@@ -177,6 +177,10 @@ def test_rmd17_gives_the_molecules_that_the_same_extended_xyz_gives(tmp_path: Pa
     one, other = (read_structures(tmp_path / name) for name in ("one.npz", "one.extxyz"))
     for name in ("numbers", "positions", "forces", "energies", "sizes"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-12)
+    other = read_structures(tmp_path / "one.extxyz")
+    assert read_structures(tmp_path / "one.extxyz") is other, "a plan reads it several times"
+    (tmp_path / "one.extxyz").write_text("\n".join(lines[8:]))
+    assert len(read_structures(tmp_path / "one.extxyz").sizes) == len(other.sizes) - 1
     ev_kcal_per_mol = 1 / KCAL_PER_MOL_EV
     assert ev_kcal_per_mol == pytest.approx(23.0605, abs=1e-4)
 

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,11 @@ def read_structures(path: Path) -> Structures:
     if path.is_dir() or not path.exists():
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {problem}; the molecules workload reads {ALLOWED}")
-    readers = {".xyz": _read_xyz, ".extxyz": _read_xyz, ".npz": _read_npz}
-    if path.suffix.lower() not in readers:
+    if path.suffix.lower() not in (".xyz", ".extxyz", ".npz"):
         raise DataError(f"{path} is not called .xyz, .extxyz or .npz; give {ALLOWED}")
     try:
-        structures = readers[path.suffix.lower()](path)
+        status = path.stat()
+        structures = _read(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
@@ -107,6 +108,11 @@ def read_structures(path: Path) -> Structures:
         held = f"{path} holds {len(structures.sizes)} structures; {HELD_OUT} or more are needed"
         raise DataError(f"{held}: one of ten is kept for inference")
     return structures
+
+
+@lru_cache(maxsize=1)  # the check and the plan read it several times
+def _read(path: Path, _changed_ns: int, _size_bytes: int) -> Structures:
+    return _read_npz(path) if path.suffix.lower() == ".npz" else _read_xyz(path)
 
 
 def _read_xyz(path: Path) -> Structures:

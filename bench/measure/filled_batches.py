@@ -6,14 +6,18 @@ Torch-free.
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from bench.core.errors import DataError, UsageError
-from bench.workload import Phase, Workload
+from bench.workload import Phase, UsedData, Workload
 
 
 def words_of_data(workload: Workload, phase: Phase, *, data: Path) -> str:
     """Return which part of --data is used; `DataError` where it does not fill a batch."""
-    used = workload.data_used(phase, data)
+    used: Any = workload.data_used(phase, data)
+    if not isinstance(used, UsedData):
+        kind = type(used).__name__
+        raise UsageError(f"the workload's data_used() answers {kind}; it must be a UsedData")
     if used.num_samples is not None:
         source = f"{data} ({used.words})" if used.words else str(data)
         check_filled(workload, phase, number=used.num_samples, source=source)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from bench import discovery
-from bench.core.errors import DataError
-from bench.measure.filled_batches import check_filled
+from bench.core.errors import DataError, UsageError
+from bench.measure.filled_batches import check_filled, words_of_data
 from tests.devices.test_simdev_run import assert_right, run
 from tests.workloads.steps_of_workloads import LiveBytes, generated_batch, skip_without_libraries
 
@@ -117,3 +117,10 @@ def test_a_batch_that_is_not_filled_names_the_flag_that_takes_less() -> None:
             check_filled(tiny, found.phase(phase_name), number=number, source="here")
     full = found.phase("encode")
     check_filled(tiny, full, number=tiny.batch_size(full), source="here")
+
+
+def test_what_an_authors_method_says_of_data_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = discovery.load("llm")
+    monkeypatch.setattr(found.cls, "data_used", lambda *_: "all of it")
+    with pytest.raises(UsageError, match="data_used.. answers str; it must be a UsedData"):
+        words_of_data(found.cls(), found.phase("train"), data=Path("text"))

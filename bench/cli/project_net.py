@@ -231,9 +231,10 @@ def _search(
         order = projection.ranked(cluster, jobs)
         num_layouts = len({replace(job, chunks=1) for job in jobs})
         if not order:
+            other_program = "" if blank.software.shards_weights else " or --software fsdp"
             notes.append(
                 f"{cluster.chip.id}: none of {num_layouts} layouts fits in its memory; "
-                "try more --devices or --software fsdp"
+                f"try more --devices{other_program}"
             )
             continue
         steps = [projection.projected_step(cluster, job) for job in order[:SHOWN]]

@@ -45,7 +45,9 @@ def test_a_search_ranks_what_fits_and_says_what_the_narrower_link_changed(ask: A
     times = [one["projected_step_s"]["mid"] for one in steps]
     assert times == sorted(times) and len(steps) == 10 and all(one["fits"] for one in steps)
     refused = ask(*NET[:-1], "1", "--search", code=5).one_line
-    assert "fits in its memory" in refused
+    assert refused.endswith("fits in its memory; try more --devices or --software fsdp")
+    refused = ask(*NET[:-1], "1", "--search", "--software", "fsdp", code=5).one_line
+    assert refused.endswith("fits in its memory; try more --devices")
     assert "does not fit" in ask(*NET[:-1], "1").out
     # 31 layers make no stages and one sequence no replicas: all share each product, if any.
     alone = ("--net", "llama3-8b:layers=31", "--global-batch", "1", "--link", "infinite")

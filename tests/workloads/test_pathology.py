@@ -115,3 +115,9 @@ def test_samples_follow_seed_and_index_and_a_bag_is_drawn_from_its_slide(tmp_pat
     batch = {"tiles": of_file[None], "label": torch.tensor([0])}
     assert TINY.elements(INFER, batch) == TINY.sized_as(INFER, batch).slide_tiles == 4
     assert TINY.sized_for(INFER, folder).slide_tiles == 4
+
+
+def test_logits_of_slides_that_a_server_takes_together_pass_and_of_other_classes_do_not() -> None:
+    TINY.check(INFER, torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="shape .3, 4., not 2 for each slide"):
+        TINY.check(INFER, torch.zeros(3, 4))

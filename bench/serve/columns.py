@@ -40,6 +40,7 @@ def columns_of(
     arrivals: Arrivals | None = None,
     is_one_server: bool = True,
     is_smoke: bool = False,
+    present_s: float | None = None,
 ) -> Tally:
     """Return the columns of requests that came for so many seconds, in their order of arrival.
 
@@ -48,7 +49,12 @@ def columns_of(
     """
     known = None if slo is None else attainment_of(served, slo=slo)
     problems = problems_of(
-        served, slo=slo, seconds=seconds, found=known, is_one_server=is_one_server
+        served,
+        slo=slo,
+        seconds=seconds,
+        found=known,
+        is_one_server=is_one_server,
+        present_s=present_s,
     )
     if is_smoke:
         problems = [("smoke", ""), *(one for one in problems if one[0] != "short_run")]

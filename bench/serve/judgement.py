@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from statistics import fmean
 
 from bench.core.statistics import percentile
 from bench.core.units import counted, format_duration, format_number
@@ -16,7 +15,8 @@ from bench.serve.tally import LEFT, Served
 LATE_FRAC = 0.05
 """Of the tightest limit, that the client may be late by at p99."""
 SENT_FRAC = 0.99
-LITTLE_FRAC = 0.02
+LITTLE_FRAC, STAMP_S = 0.02, 1e-4
+"""By how much the number present may differ; and what lies between a time and its count."""
 BUSY_FRAC = 0.98
 """A server that idles more than the rest of it in the second half has no growing queue."""
 GROWN_FRAC = 0.2
@@ -31,11 +31,15 @@ def problems_of(
     seconds: float,
     found: Attainment | None,
     is_one_server: bool,
+    present_s: float | None = None,
 ) -> Problems:
-    """Return what is wrong with the run; `found` is its attainment."""
+    """Return what is wrong with the run; `found` is its attainment.
+
+    `present_s` is the number of requests that were there, counted and integrated over time.
+    """
     problems = [
         *_client_problems(served, slo=slo, seconds=seconds),
-        *_little_problems(served),
+        *_little_problems(served, present_s=present_s),
         *_error_problems(served),
     ]
     if is_overloaded(served, seconds=seconds, is_one_server=is_one_server):
@@ -63,30 +67,19 @@ def _client_problems(served: Sequence[Served], *, slo: Slo | None, seconds: floa
     return []
 
 
-def _little_problems(served: Sequence[Served]) -> Problems:
-    """Whether the number present, counted over time, is rate x mean latency (Little's law).
-
-    Both are of these requests, so it shows latencies that begin elsewhere than at the schedule, and
-    nothing that the server did.
+def _little_problems(served: Sequence[Served], *, present_s: float | None) -> Problems:
+    """Whether the number present, counted as it changed, is rate x mean time (Little's law).
 
     J. D. C. Little, Operations Research 9 (1961), https://doi.org/10.1287/opre.9.3.383
     """
-    events = sorted(
-        [(one.scheduled_s, 1) for one in served] + [(one.ended_s, -1) for one in served]
-    )
-    start_s, end_s = events[0][0], events[-1][0]
-    if end_s <= start_s:
-        return [("load_inconsistent", "no time passed")]
-    present, area, before_s = 0, 0.0, start_s
-    for at_s, change in events:
-        area += present * (at_s - before_s)
-        present, before_s = present + change, at_s
-    mean_present = area / (end_s - start_s)
-    by_little = len(served) / (end_s - start_s) * fmean(one.latency_s for one in served)
-    if abs(mean_present - by_little) <= LITTLE_FRAC * max(by_little, 1e-12):
+    by_little_s = sum(one.ended_s - one.sent_s for one in served)
+    slack_s = LITTLE_FRAC * by_little_s + STAMP_S * len(served)
+    if present_s is None or abs(present_s - by_little_s) <= slack_s:
         return []
-    words = f"{format_number(mean_present)} requests present on average, "
-    return [("load_inconsistent", f"{words}rate x mean latency is {format_number(by_little)}")]
+    whole_s = max(one.ended_s for one in served) - min(one.sent_s for one in served)
+    counted_mean, by_little = (format_number(one / whole_s) for one in (present_s, by_little_s))
+    words = f"{counted_mean} requests present on average, rate x mean time is {by_little}"
+    return [("load_inconsistent", words)]
 
 
 def _error_problems(served: Sequence[Served]) -> Problems:

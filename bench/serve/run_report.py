@@ -6,6 +6,8 @@ is one: so a run that is interrupted keeps them, and the share that held the lim
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import fields
 
 from bench.measure.messages import Messages, ServedSoFar
@@ -22,7 +24,10 @@ _NAMES = tuple(one.name for one in fields(Served))
 
 
 class Report:
-    """Collects finished requests of one run, and sends them."""
+    """Collects finished requests of one run, and sends them.
+
+    Where each request that comes is announced, it counts who is there, on a clock of its own.
+    """
 
     def __init__(self, messages: Messages, *, arrivals: str, slo: Slo | None) -> None:
         self._messages = messages
@@ -31,9 +36,27 @@ class Report:
         self._unsent: list[Served] = []
         self._sent_s = 0.0
         self._num = self._num_held = 0
+        self._lock = threading.Lock()
+        self._num_present, self._changed_s = 0, 0.0
+        self.present_s: float | None = None
+        """Number present, integrated over time; None where nobody announced those who come."""
+
+    def came(self) -> None:
+        """Count a request that was sent, in the thread that sends."""
+        self._count(1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            now_s = time.monotonic()
+            stayed_s = self._num_present * (now_s - self._changed_s)
+            self.present_s = (self.present_s or 0.0) + stayed_s
+            self._num_present += change
+            self._changed_s = now_s
 
     def ended(self, one: Served) -> None:
-        """Take a finished request."""
+        """Take a finished request, or one that is left when the run is over."""
+        if self._num_present:
+            self._count(-1)
         self._unsent.append(one)
         self._num += 1
         self._num_held += self._slo is not None and one.holds(self._slo)

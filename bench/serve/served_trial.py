@@ -146,6 +146,7 @@ def _live(phase: ServedPhase, arrivals: Arrivals, *, messages: Messages) -> Tall
         arrivals=arrivals,
         is_one_server=phase.is_one_server,
         is_smoke=phase.request.limits.is_smoke,
+        present_s=report.present_s,
     )
     report.send(phase.serving.seconds, came_to=tally.row)
     return replace(tally, row=tally.row | phase.link_columns, window_s=phase.window_s)

@@ -12,11 +12,13 @@ from bench.measure.timing.clock import Clock
 from bench.serve.arrival_files import Arrival
 from bench.serve.batcher import BatchRule
 from bench.serve.judgement import problems_of
+from bench.serve.live import server
 from bench.serve.live.clients import ScheduleClient
 from bench.serve.live.own_answers import most_alike
 from bench.serve.live.server import run_server
 from bench.serve.live.serving_engine import ServingEngine
 from bench.serve.served_trial import run_request
+from bench.serve.tally import Served
 from tests.measure.trial_requests import request_of
 
 FAST = {"seconds": 0.002}
@@ -66,6 +68,22 @@ def test_a_warm_up_puts_together_what_a_server_would(monkeypatch: pytest.MonkeyP
     assert found == [(2, 24), (2, 36), (3, 24), (3, 36)]
 
 
+def test_books_that_say_less_than_who_was_counted_make_the_row_invalid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def booked(**times: Any) -> Served:
+        return Served(**(times | {"ended_s": times["started_s"] + 1e-3}))
+
+    monkeypatch.setattr(server, "Served", booked)
+    result = answered(
+        "sleep-infer",
+        overrides={"seconds": 0.01},
+        serving=Serving(arrivals="uniform:50/s", given="uniform:50/s", seconds=0.5),
+    )
+    assert "load_inconsistent" in result.reasons
+    assert "requests present on average, rate x mean time is" in result.detail
+
+
 def test_answers_are_checked_of_requests_that_can_share_a_batch() -> None:
     assert most_alike([24, 36, 48, 36, 24, 36, 60]) == [1, 3, 5, 0, 4, 2, 6]
 
@@ -97,7 +115,7 @@ def test_requests_that_the_client_never_sent_are_not_laid_on_the_server(
     send_all = ScheduleClient._send_all
 
     def gives_up(client: ScheduleClient) -> None:
-        some = ScheduleClient(client._schedule_s[:5], clock=client._clock)
+        some = ScheduleClient(client._schedule_s[:5], clock=client._clock, on_sent=None)
         some.start_s, some.sent_s, some._inbox = client.start_s, client.sent_s, client._inbox
         send_all(some)
 

@@ -10,7 +10,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,11 +52,17 @@ class Client(Protocol):
 
 
 class ScheduleClient:
-    """Sends a schedule's requests, given as offsets in order, from a thread of its own."""
+    """Sends a schedule's requests, given as offsets in order, from a thread of its own.
 
-    def __init__(self, schedule_s: Sequence[float], *, clock: Clock) -> None:
+    `on_sent` is called there for each.
+    """
+
+    def __init__(
+        self, schedule_s: Sequence[float], *, clock: Clock, on_sent: Callable[[], None] | None
+    ) -> None:
         self._schedule_s = schedule_s
         self._clock = clock
+        self._on_sent = on_sent
         self._inbox: queue.SimpleQueue[Sent] = queue.SimpleQueue()
         self._num_received = 0
         self._is_stopped = False
@@ -85,6 +91,8 @@ class ScheduleClient:
             if self._is_stopped:
                 return
             self.sent_s.append(self.now_s())
+            if self._on_sent is not None:
+                self._on_sent()
             self._inbox.put(Sent(place=place, scheduled_s=at_s, sent_s=self.sent_s[place]))
 
     def receive(self, *, until_s: float) -> list[Sent]:

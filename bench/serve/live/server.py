@@ -50,7 +50,8 @@ def run_server(
 
     `shapes` has that of each request: a batch holds one.
     """
-    client = ScheduleClient([one.at_s for one in schedule], clock=clock)
+    on_sent = None if report is None else report.came
+    client = ScheduleClient([one.at_s for one in schedule], clock=clock, on_sent=on_sent)
     found = serve_client(
         client,
         serve=serve,

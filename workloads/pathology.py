@@ -66,7 +66,7 @@ class Workload(SlideNet, bench.workload.Workload):
         return AdamW(trained, lr=self.learning_rate, weight_decay=0.05)
 
     def infer(self, net: Any, batch: Any) -> Any:
-        """Return the logits of whole slides."""
+        """Return the logits of whole slides, and the attention of their tiles: a heat map."""
         return net(batch["tiles"])
 
     def sized_for(self, phase: Phase, data: Path) -> Self:

@@ -17,7 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import discovery
 from bench.core.errors import UsageError
+from bench.core.nouns import Dtype
+from bench.measure.engine.correctness import check_output
 from bench.workload import Phase
+from tests.measure.trial_requests import request_of
 from tests.workloads.steps_of_workloads import generated_batch, skip_without_libraries, train
 from workloads import align, imaging, sleep
 from workloads._imaging.phantom import write
@@ -98,6 +101,20 @@ STEPS = [(name, phase) for name, case in CASES.items() for phase in case.phases 
 """Torch counts products alone, and an alignment has none."""
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_untrained_net_infers_in_16_bits_what_it_does_in_fp32(name: str, dtype: Dtype) -> None:
+    """Else each of its rows on a device that takes such a type is INVALID."""
+    skip_without_libraries(name)
+    case = tiny(name)
+    if dtype not in (case.dtypes or (dtype,)):
+        pytest.skip(f"{name} does not run in {dtype}")
+    for phase in (one for one in case.phases if not (one.is_training or one.is_served)):
+        config = request_of(f"{name}-{phase.name}", dtype=dtype).config
+        check = check_output(case, phase, config=config, device=torch.device("cpu"))
+        assert check.problem is None, check
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_of_a_size_survive_text_and_their_number_is_the_nets(name: str) -> None:
     skip_without_libraries(name)
@@ -151,7 +168,7 @@ def test_an_output_that_cannot_be_right_is_refused() -> None:
         ("tabular", "infer", torch.tensor([0.5, 1.5]), "impossible"),
         ("video", "infer", NAN, "clip is not finite"),
         ("pathology", "train", NAN, "loss is not finite"),
-        ("pathology", "infer", torch.zeros(1, 3), "shape"),
+        ("pathology", "infer", {"logits": torch.zeros(1, 3)}, "shape"),
         ("imaging", "train", NAN, "loss .* not finite"),
         ("imaging", "infer", torch.full((1, 3, 4, 4, 4), INF), "logits .* not finite"),
         ("imaging", "infer", torch.zeros(1, 2, 4, 4, 4), "shape"),

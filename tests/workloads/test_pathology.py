@@ -37,7 +37,7 @@ def judged(net: Any, samples: Any, *, count: int) -> tuple[list[float], list[int
     net.eval()
     chosen = [samples[index] for index in range(count)]
     with torch.inference_mode():
-        logits = [TINY.infer(net, {"tiles": one["tiles"][None]})[0] for one in chosen]
+        logits = [TINY.infer(net, {"tiles": one["tiles"][None]})["logits"][0] for one in chosen]
     return [float(one[1] - one[0]) for one in logits], [int(one["label"]) for one in chosen]
 
 
@@ -118,6 +118,6 @@ def test_samples_follow_seed_and_index_and_a_bag_is_drawn_from_its_slide(tmp_pat
 
 
 def test_logits_of_slides_that_a_server_takes_together_pass_and_of_other_classes_do_not() -> None:
-    TINY.check(INFER, torch.zeros(3, 2))
+    TINY.check(INFER, {"logits": torch.zeros(3, 2)})
     with pytest.raises(ValueError, match="shape .3, 4., not 2 for each slide"):
-        TINY.check(INFER, torch.zeros(3, 4))
+        TINY.check(INFER, {"logits": torch.zeros(3, 4)})

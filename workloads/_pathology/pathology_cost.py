@@ -206,10 +206,12 @@ class SlideNet:
         return state + self.batch * (ready + head + tiles * (kept + pixels))
 
     def check(self, phase: Phase, output: Any) -> None:
-        """Refuse a loss or logits that are not finite, and logits of another shape."""
-        if not bool(output.isfinite().all()):
-            raise ValueError(f"{'loss' if phase.is_training else 'logits'} is not finite")
+        """Refuse what is not finite, and logits of another shape."""
+        parts = {"loss": output} if phase.is_training else output
+        for name, part in parts.items():
+            if not bool(part.isfinite().all()):
+                raise ValueError(f"{name} is not finite")
         # A server answers several slides at once.
-        if not phase.is_training and output.shape[1:] != (self.classes,):
-            shape = tuple(output.shape)
+        if not phase.is_training and output["logits"].shape[1:] != (self.classes,):
+            shape = tuple(output["logits"].shape)
             raise ValueError(f"logits have shape {shape}, not {self.classes} for each slide")

@@ -43,7 +43,7 @@ def encoder(shape: SlideNet) -> nn.Module:
 
 
 class Slides(nn.Module):
-    """Logits of bags of tiles (BKCXY, bytes), or of their features (BKD)."""
+    """Logits of bags of tiles (BKCXY, bytes), or of their features (BKD), and what they rest on."""
 
     def __init__(self, shape: SlideNet) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ class Slides(nn.Module):
         self.score = nn.Linear(shape.attention, 1)
         self.classifier = nn.Linear(shape.hidden, shape.classes)
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Return BN logits of N classes."""
+    def forward(self, given: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return BN logits of N classes, and the attention BK of the tiles, which adds up to 1."""
         features = given if given.dim() == 3 else self._features(given)
         gated = self.value(features).tanh() * self.gate(features).sigmoid()
         weights = self.score(gated).softmax(1).transpose(1, 2)
-        logits: torch.Tensor = self.classifier((weights @ features).squeeze(1))
-        return logits
+        logits = self.classifier((weights @ features).squeeze(1))
+        return {"logits": logits, "attention": weights.squeeze(1)}
 
     def _features(self, bags: torch.Tensor) -> torch.Tensor:
         tiles = bags.flatten(0, 1)
@@ -76,4 +76,4 @@ class Slides(nn.Module):
 
 def loss(net: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the cross entropy of the bags' labels."""
-    return cross_entropy(net(batch["tiles"]).float(), batch["label"])
+    return cross_entropy(net(batch["tiles"])["logits"].float(), batch["label"])

@@ -47,7 +47,24 @@ def build(shape: DetectorShape) -> nn.Module:
         num_denoising=shape.denoising,
         num_labels=shape.classes,
     )
-    return RTDetrV2ForObjectDetection(config)  # type: ignore[no-any-return]
+    net = RTDetrV2ForObjectDetection(config)
+    for module in net.modules():
+        _start(module)
+    return net  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def _start(module: nn.Module) -> None:
+    """Start convolutions and norms as torchvision's ResNet does.
+
+    The library's scales of norms are near 0, for weights that are loaded: what an untrained net
+    computes fades to 1e-16 with them, and to nothing in fp16.
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.BatchNorm2d):
+        module.weight.fill_(1.0)
+        module.bias.fill_(0.0)
 
 
 def loss(net: Any, batch: Any) -> torch.Tensor:

@@ -122,7 +122,7 @@ def test_a_day_is_no_shorter_where_its_night_is_decided(
     server: Address, hours: tuple[float, ...]
 ) -> None:
     arrivals = Arrivals(law="day" if hours else "uniform", label="", rate_per_s=100.0, hours=hours)
-    slo = parse_slo("ttft=5s@p90")
+    slo = parse_slo("ttft=5s@p50")
 
     async def run() -> RateRun:
         async with Connections(server, stall_s=5.0) as connections:

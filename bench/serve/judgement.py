@@ -77,6 +77,8 @@ def _little_problems(served: Sequence[Served], *, present_s: float | None) -> Pr
     if present_s is None or abs(present_s - by_little_s) <= slack_s:
         return []
     whole_s = max(one.ended_s for one in served) - min(one.sent_s for one in served)
+    if whole_s <= 0.0:
+        return [("load_inconsistent", "no time passed")]
     counted_mean, by_little = (format_number(one / whole_s) for one in (present_s, by_little_s))
     words = f"{counted_mean} requests present on average, rate x mean time is {by_little}"
     return [("load_inconsistent", words)]

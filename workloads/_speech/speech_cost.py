@@ -23,8 +23,7 @@ FRAMES_PER_S = 100
 FEWEST_IDS = 64
 """End, start, and the characters of `speech_text`."""
 STATE_BYTES, FP32_BYTES = 16, 4
-"""Of a trained parameter: weight, gradient and both AdamW moments in fp32; then of a number; and
-the batches that are kept ready."""
+"""Of a trained parameter: weight, gradient and both AdamW moments in fp32; then of a number."""
 
 
 @dataclass(frozen=True, kw_only=True)

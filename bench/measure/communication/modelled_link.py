@@ -101,6 +101,7 @@ class ModelledLink:
     def pass_columns(self, num_passes: int) -> Row:
         """Columns of one of so many passes, their mean; what waited for them is not known."""
         carried = self._emulation.carried
+        assert carried is not None, "counting has begun"
         each_ms = 1e3 / num_passes
         return {
             "link_method": "+".join(sorted(carried.methods)),

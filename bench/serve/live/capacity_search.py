@@ -173,11 +173,10 @@ def _why_not(
         return f"requests that find nobody do not hold {slo.label}: they take up to {worst}"
     needed_s = LEAST_LATE / (1.0 - slo.at) / rate / arrivals.busiest_s(1.0)
     if needed_s > seconds:
+        when = " in the busiest hour" if arrivals.hours else ""
         return (
             f"no live run: at {format_number(rate)}/s it takes --seconds {needed_s:.0f} for "
-            f"{LEAST_LATE} requests that may be late"
-            + " in the busiest hour"
-            * bool(arrivals.hours)
+            f"{LEAST_LATE} requests that may be late{when}"
         )
     return ""
 

@@ -40,7 +40,8 @@ class LanguageEngine(TorchEngine):
         own = [len(prompt) + self._num_new for prompt in self._prompts]
         cache_tokens = max(cache_tokens_for(some, plan) for some in (own, totals))
         module, tensor = self.laid_out.module, self.layout.tensor
-        module.register_forward_pre_hook(self._count_pass)
+        if self.link is not None:
+            module.register_forward_pre_hook(self._count_pass)
         self._running = ExitStack()
         self.tokens = self._running.enter_context(
             serving(module, plan, cache_tokens=cache_tokens, tensor=tensor)

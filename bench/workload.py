@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 RESIDENT_BATCHES = 4
 """Batches that lie on the device and are used in turn: no values of one stay in a cache between
 its uses, and they fit."""
+NUM_READ_WHOLE = 100
+"""Files of --data that a check reads to their end; a broken one behind them is named when it is
+loaded."""
 DOMAINS = ("medical", "language", "vision", "video", "driving", "selftest", "own")
 
 

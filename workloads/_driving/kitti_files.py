@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import DataError
-from bench.workload import UsedData
+from bench.workload import NUM_READ_WHOLE, UsedData
 from workloads._driving.driving_cost import CLASSES, PillarShape
 
 Floats = npt.NDArray[np.float64]
@@ -26,8 +26,6 @@ MATRICES = {"P2": (3, 4), "R0_rect": (3, 3), "Tr_velo_to_cam": (3, 4)}
 HELD_OUT = 10
 """Each tenth sweep is kept from training, and inferred."""
 POINT_BYTES = 16
-NUM_READ_WHOLE = 100
-"""Sweeps whose points a check reads; one behind them is named when it is loaded."""
 NEEDED = "a KITTI folder has velodyne/*.bin, label_2/*.txt and calib/*.txt, or these in training"
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from bench.core.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-NUM_READ_WHOLE = 1000
+NUM_PICTURES_READ = 1000
 """Pictures that a check reads to their last byte; a broken one behind them is named when it is
 loaded."""
 
@@ -50,7 +50,7 @@ def read_picture(path: Path, *, size: tuple[int, int] | None = None) -> Pixels:
 
 def read_whole(paths: Iterable[Path]) -> None:
     """Raise `DataError` for the first of these files that is no whole picture."""
-    for path, _ in zip(paths, range(NUM_READ_WHOLE), strict=False):
+    for path, _ in zip(paths, range(NUM_PICTURES_READ), strict=False):
         read_picture(path)
 
 

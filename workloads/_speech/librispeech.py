@@ -17,15 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.core.errors import DataError
-from bench.workload import UsedData
+from bench.workload import NUM_READ_WHOLE, UsedData
 from workloads._speech.speech_cost import WhisperShape
 from workloads._speech.speech_text import KNOWN, has_signs
 
 SAMPLES_PER_S = 16_000
 SUFFIXES = (".flac", ".wav")
-NUM_READ_WHOLE = 100
-"""Utterances whose audio a check reads to its end; a broken one behind them is named when it is
-loaded."""
 LAYOUT = "SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt with NAME.flac or NAME.wav beside it"
 
 

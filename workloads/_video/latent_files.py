@@ -14,12 +14,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from bench.core.errors import DataError
+from bench.workload import NUM_READ_WHOLE
 from workloads._video.video_cost import VideoNet
 
 TENSORS = ("latents", "text")
 NUMPY_KINDS = ("F16", "F32", "F64")
-NUM_READ_WHOLE = 100
-"""Files whose numbers a check reads; one behind them is named when it is loaded."""
 LARGEST = float(np.finfo(np.float32).max)
 
 

@@ -3,15 +3,20 @@
 One document each, in which every figure that was not measured is marked as projected.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from bench.analysis.projection.clusters import ClusterStep
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from bench.analysis.projection.measured import BOUND, Start
 from bench.analysis.projection.projected import Projected
 from bench.analysis.projection.roofs import Unknown
 from bench.analysis.projection.scoring import Scored, summaries
 from bench.analysis.projection.sizing import Choice, Target, undecided
 from bench.core.log_estimate import LogEstimate
+
+if TYPE_CHECKING:
+    from bench.analysis.projection.clusters import ClusterStep
 
 
 def _picked(one: object, *names: str) -> dict[str, object]:
